@@ -61,6 +61,7 @@ export class Api {
   async #request(path: string, body: unknown, signal: AbortSignal): Promise<IncomingMessage> {
     const options = await this.options()
     const base = this.server.replace(/\/$/, '')
+    let answered = false
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       const request = https.request(
         `${base}${path}`,
@@ -74,10 +75,13 @@ export class Api {
           },
           signal,
         },
-        resolve,
+        (incoming) => {
+          answered = true
+          resolve(incoming)
+        },
       )
       request.setTimeout(answerMs, () => {
-        if (!request.res) request.destroy(new Error(`no answer in ${String(answerMs / 1000)} s`))
+        if (!answered) request.destroy(new Error(`no answer in ${String(answerMs / 1000)} s`))
       })
       request.on('error', reject)
       request.on('socket', (socket) => socket.setKeepAlive(true, 10_000))
